@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import datetime as dt
 import decimal
-import re
 import random
+import re
 import uuid
 from pathlib import Path
 from typing import Any
