@@ -13,8 +13,6 @@ from isthmus._core.config import BackendConfig, ConfigGroup, SecretStr, UniqueSe
 from isthmus.backends._tables.settings import KeySettings, ReadingSettings
 
 _MEMORY = re.compile(r"sqlite[^:]*:///?(:memory:)?(\?|$)")
-_PASSWORD = re.compile(r"[^:]*://[^/]*:[^/]*@")
-_SECRET_OPTION = re.compile(r"pass|pwd|secret|token|key|credential", re.IGNORECASE)
 
 
 class PoolConfig(ConfigGroup):
@@ -71,10 +69,12 @@ class SQLAlchemyConfig(BackendConfig, CollectionConfig, ReadingSettings):
 
     def is_public(self, key: str) -> bool:
         """Return whether the address has neither a password nor options of the driver that may be one."""
+        # Imported here: the settings are read without SQLAlchemy too, where a URL is only shown.
+        from isthmus.backends.sqlalchemy.address import holds_secret
+
         if key != "address" or self.address is None:
             return False
-        address = self.address.get_secret_value()
-        return not _PASSWORD.match(address) and not _SECRET_OPTION.search(address.partition("?")[2])
+        return not holds_secret(self.address.get_secret_value())
 
     @field_validator("create_table", mode="before")
     @classmethod
