@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import traceback
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from sqlalchemy.ext.asyncio import create_async_engine
 
 from isthmus import AsyncDatabase, native
 from isthmus._partition import _worker_settings
-from isthmus.errors import ConfigError, MissingExtraError
+from isthmus.errors import ConfigError, MissingExtraError, UnsupportedError
 from sqlalchemy import create_engine, text
 
 pytestmark = [pytest.mark.asyncio, pytest.mark.backend("sqlalchemy")]
@@ -173,3 +174,43 @@ async def test_tables_of_other_databases_are_served_elsewhere(tmp_path: Path) ->
         with pytest.raises(ConfigError, match="layout='native' of the backends postgres and sqlite"):
             await AsyncDatabase.create("sqlalchemy", settings)
     assert not (tmp_path / "a.db").exists()
+
+
+@pytest.mark.filterwarnings("ignore::sqlalchemy.exc.SAWarning", "ignore::sqlalchemy.exc.SADeprecationWarning")
+@pytest.mark.parametrize(
+    "name",
+    [
+        "",
+        "/",
+        "/:memory:",
+        "/%3Amemory%3A",
+        "/:memory:?cache=shared",
+        "/file:a?mode=memory&cache=shared&uri=true",
+        "/file:a%3Fmode=memory%26cache=shared?uri=true",
+        "/file::memory:?uri=true&cache=shared",
+        "/file:%253Amemory%253A?uri=true&cache=shared",
+        "/file:/a?vfs=memdb&uri=true",
+        "/file:///a?vfs=memdb&uri=true",
+        "/file:?uri=true",
+        "/file://localhost?uri=true",
+    ],
+)
+async def test_a_database_without_a_file_has_no_partitions(name: str) -> None:
+    """A worker would open one of its own, which is empty: in memory, shared by name or not, or temporary."""
+    async with await AsyncDatabase.create("sqlalchemy", {"address": f"sqlite+aiosqlite://{name}"}) as db:
+        await db.create({"a": 1})
+
+        with pytest.raises(UnsupportedError, match="handle's memory"):
+            await db.partitions(None, 2)
+
+
+@pytest.mark.parametrize("name", ["{}/a.db", "file:{}/a.db?uri=true", "file:{}/memory?mode=rwc&uri=true"])
+async def test_a_database_in_a_file_has_partitions(name: str, tmp_path: Path) -> None:
+    """By a URI too."""
+    address = f"sqlite+aiosqlite:///{name.format(tmp_path)}"
+    async with await AsyncDatabase.create("sqlalchemy", {"address": address}) as db:
+        await db.create_batch([{"a": 1}, {"a": 2}, {"a": 3}])
+        parts = await db.partitions(None, 2)
+
+    rows = [await asyncio.to_thread(part.read) for part in parts]
+    assert sum(map(len, rows)) == 3

@@ -1,4 +1,4 @@
-"""An address as SQLAlchemy reads it: what in it is secret."""
+"""An address as SQLAlchemy reads it: its secrets, and whether its database is in memory."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
 from isthmus._core.url import SECRET_OPTION
+from isthmus.backends._tables.sqlite_name import lives_in_memory
 
 
 def read_address(address: str) -> URL | None:
@@ -34,6 +35,21 @@ def holds_secret(address: str) -> bool:
         SECRET_OPTION.search(name) or SECRET_OPTION.search(value) or "://" in value or "@" in value
         for name, value in _options(url)
     )
+
+
+def is_in_memory(address: str) -> bool:
+    """Return whether an address is SQLite's without a file: in memory, shared or not, or temporary.
+
+    The dialect decides which file name SQLite gets, and whether as a URI.
+    """
+    url = read_address(address)
+    if url is None or url.get_backend_name() != "sqlite":
+        return False
+    try:
+        arguments, options = url.get_dialect()().create_connect_args(url)
+    except (ArgumentError, ValueError):  # of an option: no connection is made with it
+        return False
+    return lives_in_memory(str(arguments[0]), uri=bool(options.get("uri", False)))
 
 
 def describe_refusal(error: Exception, url: URL) -> str:
