@@ -28,7 +28,7 @@ def _headers(seen: Seen) -> dict[str, str]:
 
 def _answer(seen: Seen) -> bytes:
     """Accept every write, and answer a listing with nothing."""
-    body = b"" if seen.method in ("PUT", "HEAD") else b"<ListBucketResult></ListBucketResult>"
+    body = b"" if seen.method in ("PUT", "HEAD") else b"<ListBucketResult><Name>b</Name></ListBucketResult>"
     head = f'HTTP/1.1 200 OK\r\nETag: "e"\r\nContent-Type: application/xml\r\nContent-Length: {len(body)}'
     return f"{head}\r\n\r\n".encode() + body
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
+import traceback
 from pathlib import Path
 
 import pytest
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from isthmus import AsyncDatabase, native
-from isthmus.errors import ConfigError, MissingExtraError
+from isthmus._partition import _worker_settings
+from isthmus.errors import ConfigError, MissingExtraError, UnsupportedError
 from sqlalchemy import create_engine, text
 
 pytestmark = [pytest.mark.asyncio, pytest.mark.backend("sqlalchemy")]
@@ -66,6 +69,11 @@ async def test_an_applications_engine_is_used_and_left_open(tmp_path: Path) -> N
         ({"address": "sqlite:///canary.db"}, "async"),
         ({"engine": create_engine("sqlite://")}, "AsyncEngine"),
         ({"address": "postgresql+asyncpg://u:canary@127.0.0.1:1/x?colour=canary"}, "'colour'"),
+        ({"address": "postgresql+asyncpg://127.0.0.1:1/x?port=canary"}, "port"),
+        ({"address": "postgresql+asyncpg://127.0.0.1:1/x?prepared_statement_cache_size=canary"}, "literal"),
+        ({"address": "sqlite+aiosqlite:///a.db?timeout=canary"}, "convert"),
+        ({"address": "sqlite+aiosqlite://h/a.db?password=canary"}, "Invalid SQLite URL"),
+        ({"address": "mysql+asyncmy://127.0.0.1:1/x?ssl=canary"}, "option of the URL"),
         ({"address": "sqlite+aiosqlite://", "pool": {"size": 0}}, "pool.size"),
     ],
 )
@@ -74,7 +82,54 @@ async def test_a_wrong_setting_is_refused_by_name(settings: dict[str, object], s
     with pytest.raises(ConfigError, match=says) as caught:
         await AsyncDatabase.create("sqlalchemy", settings)
 
-    assert "canary" not in str(caught.value)
+    assert "canary" not in "".join(traceback.format_exception(caught.value))
+
+
+SECRET_ADDRESSES = [
+    "postgresql+asyncpg://u:{}@h/db",
+    "mysql+asyncmy://u:{}@h/db",
+    "mysql+asyncmy://:{}@h/db",
+    "mysql+asyncmy://h/db?password={}",
+    "mysql+asyncmy://h/db?passwd={}",
+    "mysql+asyncmy://h/db?p%61sswd={}",
+    "mysql+asyncmy://h/db?pwd={}",
+    "mysql+asyncmy://h/db?auth={}",
+    "postgresql+psycopg://h/db?sslmode=require&sslpassword={}",
+    "postgresql+asyncpg://h/db?dsn=postgresql%3A%2F%2Fu%3A{}%40h",
+    "postgresql+asyncpg://h/db?other=postgresql%3A%2F%2Fu%3A{}%40h",
+]
+
+
+@pytest.mark.parametrize(
+    "secret", ["c4nary", "c4n/ary", "c4n%2Fary", "c4n?ary", "c4n:ary", "c4n@ary", "c4n#ary"]
+)
+@pytest.mark.parametrize("address", SECRET_ADDRESSES)
+async def test_an_address_with_a_secret_is_not_sent_to_workers(address: str, secret: str) -> None:
+    """SQLAlchemy decides where a password ends: an unescaped `/`, `?` or `#` belongs to it."""
+    db = AsyncDatabase("sqlalchemy", {"address": address.format(secret)})
+
+    with pytest.raises(ConfigError, match=r"secret address .* is not sent to workers") as caught:
+        _worker_settings(db.config, None)
+
+    shown = [str(caught.value), repr(db), repr(db.config), str(db.config.explain()), repr(db.stats)]
+    assert "c4n" not in "".join(shown)
+    assert "address" not in _worker_settings(db.config, "DATABASE_URL")
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "postgresql+asyncpg://u@h/db",
+        "postgresql+asyncpg://u@/db?host=a:5432&host=b:5432",
+        "mysql+asyncmy://u@h/a:b?charset=utf8mb4",
+        "sqlite+aiosqlite:////tmp/a:b@c.db",
+    ],
+)
+async def test_an_address_without_a_secret_is_sent_to_workers(address: str) -> None:
+    """They need no variable for it."""
+    db = AsyncDatabase("sqlalchemy", {"address": address})
+
+    assert _worker_settings(db.config, None) == {"address": address}
 
 
 async def test_a_driver_that_is_not_installed_is_named() -> None:
@@ -119,3 +174,43 @@ async def test_tables_of_other_databases_are_served_elsewhere(tmp_path: Path) ->
         with pytest.raises(ConfigError, match="layout='native' of the backends postgres and sqlite"):
             await AsyncDatabase.create("sqlalchemy", settings)
     assert not (tmp_path / "a.db").exists()
+
+
+@pytest.mark.filterwarnings("ignore::sqlalchemy.exc.SAWarning", "ignore::sqlalchemy.exc.SADeprecationWarning")
+@pytest.mark.parametrize(
+    "name",
+    [
+        "",
+        "/",
+        "/:memory:",
+        "/%3Amemory%3A",
+        "/:memory:?cache=shared",
+        "/file:a?mode=memory&cache=shared&uri=true",
+        "/file:a%3Fmode=memory%26cache=shared?uri=true",
+        "/file::memory:?uri=true&cache=shared",
+        "/file:%253Amemory%253A?uri=true&cache=shared",
+        "/file:/a?vfs=memdb&uri=true",
+        "/file:///a?vfs=memdb&uri=true",
+        "/file:?uri=true",
+        "/file://localhost?uri=true",
+    ],
+)
+async def test_a_database_without_a_file_has_no_partitions(name: str) -> None:
+    """A worker would open one of its own, which is empty: in memory, shared by name or not, or temporary."""
+    async with await AsyncDatabase.create("sqlalchemy", {"address": f"sqlite+aiosqlite://{name}"}) as db:
+        await db.create({"a": 1})
+
+        with pytest.raises(UnsupportedError, match="handle's memory"):
+            await db.partitions(None, 2)
+
+
+@pytest.mark.parametrize("name", ["{}/a.db", "file:{}/a.db?uri=true", "file:{}/memory?mode=rwc&uri=true"])
+async def test_a_database_in_a_file_has_partitions(name: str, tmp_path: Path) -> None:
+    """By a URI too."""
+    address = f"sqlite+aiosqlite:///{name.format(tmp_path)}"
+    async with await AsyncDatabase.create("sqlalchemy", {"address": address}) as db:
+        await db.create_batch([{"a": 1}, {"a": 2}, {"a": 3}])
+        parts = await db.partitions(None, 2)
+
+    rows = [await asyncio.to_thread(part.read) for part in parts]
+    assert sum(map(len, rows)) == 3

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from isthmus import AsyncDatabase
 from isthmus._core.executor import Mutation, TransactionOptions, WriteKind
 from isthmus._query.ast import TRUE
 from isthmus.backends.sqlite.errors import _BY_CODE, translate
@@ -95,6 +96,16 @@ async def test_a_missing_folder_is_named(opened: Opener, tmp_path: Path) -> None
         await opened(path=str(tmp_path / "no" / "d.db"))
 
     assert not caught.value.transient
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize(
+    "path", ["file:a?mode=memory&cache=shared", "file::memory:", "file:/a?vfs=memdb", "file:"]
+)
+async def test_a_uri_of_a_database_in_memory_is_refused(path: str) -> None:
+    """Its connections would be of several databases; there is one name for a database in memory."""
+    with pytest.raises(ConfigError, match="':memory:'"):
+        await AsyncDatabase.create("sqlite", {"path": path})
 
 
 @pytest.mark.asyncio
@@ -205,7 +216,8 @@ async def test_a_table_that_another_program_dropped_is_empty_until_the_next_writ
 
 _WRITER = """
     import asyncio, sys
-    from isthmus._core.executor import Mutation, WriteKind
+    from isthmus import AsyncDatabase
+from isthmus._core.executor import Mutation, WriteKind
     from isthmus.backends.sqlite import plugin
 
     async def main():

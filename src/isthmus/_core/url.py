@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 # hosts several addresses in brackets.
 _URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://([^/?#]*)([^?]*)(?:\?(.*))?", re.DOTALL)
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_+.-]{0,40}")
+SECRET_OPTION = re.compile(r"pass|pwd|secret|token|key|credential|auth|dsn", re.IGNORECASE)
+"""Part of the name of an option of a URL whose value is not shown, or sent elsewhere."""
 _HIDDEN = "the URL is not shown: it may hold a secret"
 
 

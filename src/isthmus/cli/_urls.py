@@ -10,9 +10,8 @@ from urllib.parse import SplitResult, parse_qsl, unquote, urlencode, urlsplit
 from isthmus import ConfigError, IsthmusError
 from isthmus._core.conninfo import conninfo_to_url, is_conninfo
 from isthmus._core.registry import plugin
-from isthmus._core.url import may_cut_secret
+from isthmus._core.url import SECRET_OPTION, may_cut_secret
 
-_SECRET = re.compile(r"pass|secret|token|key|credential", re.IGNORECASE)
 _URL = re.compile(r"[a-z][a-z0-9+.-]*://.*", re.IGNORECASE | re.DOTALL)
 _PASSWORDS = ("ISTHMUS_PASSWORD", "ISTHMUS_SOURCE_PASSWORD", "ISTHMUS_TARGET_PASSWORD")
 _RESERVED = {"/": "%2F", "?": "%3F", "#": "%23", "@": "%40", "[": "%5B", "]": "%5D"}
@@ -58,7 +57,7 @@ def redact_url(url: str) -> str:
         return f"{scheme}://…"
     login, _, hosts = parts.netloc.rpartition("@")
     user = f"{login.partition(':')[0]}@" if login else ""
-    shown = [(key, value) for key, value in options if not _SECRET.search(key)]
+    shown = [(key, value) for key, value in options if not SECRET_OPTION.search(key)]
     if len(shown) < len(options):
         # An & in a secret makes its rest look like further options.
         known = _list_settings(scheme)
@@ -112,8 +111,12 @@ def _find_secrets(url: str) -> Iterable[str]:
     rest = url.partition("://")[2]
     login, at, _ = rest.rpartition("@")
     found = [login.partition(":")[2]] if at else []
-    found += [value for key, value in re.findall(r"[?&]([^=&]+)=([^&]*)", rest) if _SECRET.search(key)]
-    if _SECRET.search(rest.partition("?")[2]):
+    found += [
+        value
+        for key, value in re.findall(r"[?&]([^=&]+)=([^&]*)", rest)
+        if SECRET_OPTION.search(unquote(key))
+    ]
+    if SECRET_OPTION.search(unquote(rest.partition("?")[2])):
         found.append(rest.partition("?")[2])
     for secret in found:
         yield from (secret, unquote(secret))

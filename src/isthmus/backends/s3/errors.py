@@ -197,10 +197,33 @@ def error_for(
     if code == "ConditionalRequestConflict":
         return ContendedError()
     if status == 404 and code in {"", "404", "NoSuchKey", "NotFound"}:
-        return NoSuchKeyError()
+        return NoSuchKeyError() if _is_missing_key(code, call) else _missing_service(location, call)
     if status in {401, 403}:
         return AccessError(f"{place}access is denied ({code or status}){_need(call, code)}")
     return _error_by_status(status, code, location=location, writes=writes, message=message)
+
+
+def not_s3(location: str, call: str, what: str) -> ConfigError:
+    """Return the error of a response that is not S3's."""
+    return ConfigError(f"{location}: {_request(call, None)}the server {what}; is endpoint_url= an S3 server?")
+
+
+def _is_missing_key(code: str, call: str) -> bool:
+    """Return whether a 404 can be about an object's key, not about the bucket or the whole service.
+
+    S3 names the code in each response with a body; that to a HEAD has none. A request that needs no
+    object gets a 404 only if its bucket is missing, or from another service.
+    """
+    if call in {"", "HeadObject"}:
+        return True
+    return code == "NoSuchKey" and call in {"GetObject", "PutObject", "DeleteObject"}
+
+
+def _missing_service(location: str, call: str) -> ConfigError:
+    return ConfigError(
+        f"{location}: {_request(call, None)}the server answered 404 without an error of S3: the bucket does"
+        " not exist, or endpoint_url= is no S3 server"
+    )
 
 
 def _request(call: str, key: str | None) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from typing import Any, ClassVar, Literal, Self
 from urllib.parse import SplitResult, urlencode
@@ -11,10 +10,6 @@ from pydantic import Field, field_validator, model_validator
 
 from isthmus._core.config import BackendConfig, ConfigGroup, SecretStr, UniqueSettings, parse_url
 from isthmus.backends._tables.settings import KeySettings, ReadingSettings
-
-_MEMORY = re.compile(r"sqlite[^:]*:///?(:memory:)?(\?|$)")
-_PASSWORD = re.compile(r"[^:]*://[^/]*:[^/]*@")
-_SECRET_OPTION = re.compile(r"pass|pwd|secret|token|key|credential", re.IGNORECASE)
 
 
 class PoolConfig(ConfigGroup):
@@ -66,15 +61,19 @@ class SQLAlchemyConfig(BackendConfig, CollectionConfig, ReadingSettings):
     pool: PoolConfig = PoolConfig()
 
     def private_to_handle(self) -> bool:
-        """Return whether the database is SQLite in memory."""
-        return self.address is not None and _MEMORY.match(self.address.get_secret_value()) is not None
+        """Return whether the database is SQLite in memory, shared by a name or not, or temporary."""
+        # Imported here: the settings are read without SQLAlchemy too, where a URL is only shown.
+        from isthmus.backends.sqlalchemy.address import is_in_memory
+
+        return self.address is not None and is_in_memory(self.address.get_secret_value())
 
     def is_public(self, key: str) -> bool:
         """Return whether the address has neither a password nor options of the driver that may be one."""
+        from isthmus.backends.sqlalchemy.address import holds_secret
+
         if key != "address" or self.address is None:
             return False
-        address = self.address.get_secret_value()
-        return not _PASSWORD.match(address) and not _SECRET_OPTION.search(address.partition("?")[2])
+        return not holds_secret(self.address.get_secret_value())
 
     @field_validator("create_table", mode="before")
     @classmethod

@@ -7,12 +7,13 @@ import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sqlalchemy.engine import Dialect, make_url
+from sqlalchemy.engine import URL, Dialect, make_url
 from sqlalchemy.exc import ArgumentError, InvalidRequestError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from isthmus._core.clock import REPEAT_SECONDS
 from isthmus._core.closing import CLOSE_SECONDS, CLOSINGS
+from isthmus.backends.sqlalchemy.address import describe_refusal, read_address
 from isthmus.backends.sqlalchemy.config import SQLAlchemyConfig
 from isthmus.errors import ConfigError, MissingExtraError
 from sqlalchemy import event
@@ -69,10 +70,10 @@ def dialect_of(config: SQLAlchemyConfig) -> str:
             )
         return config.engine.dialect.name
     assert config.address is not None
-    try:
-        return make_url(config.address.get_secret_value()).get_backend_name()
-    except (ArgumentError, ValueError):  # its message has the URL, and with it the password
-        raise ConfigError("sqlalchemy: the address is no SQLAlchemy URL") from None
+    url = read_address(config.address.get_secret_value())
+    if url is None:
+        raise ConfigError("sqlalchemy: the address is no SQLAlchemy URL")
+    return url.get_backend_name()
 
 
 def open_engine(config: SQLAlchemyConfig) -> EnginePool:
@@ -93,27 +94,39 @@ def open_engine(config: SQLAlchemyConfig) -> EnginePool:
         # Their default level locks the gaps between keys, so that writers of different records
         # deadlock, and reads a snapshot from before a lock was granted.
         options["isolation_level"] = "READ COMMITTED"
-    try:
-        engine = create_async_engine(address, **options)
-    except ModuleNotFoundError as error:
-        raise MissingExtraError(
-            f"this URL needs the driver {error.name}: pip install {error.name}", extra="sqlalchemy"
-        ) from None
-    except (ArgumentError, InvalidRequestError) as error:
-        raise ConfigError(f"sqlalchemy: {error}") from None
-    event.listen(engine.sync_engine, "do_connect", _connect)
+    engine = _create_engine(address, options)
+    event.listen(engine.sync_engine, "do_connect", functools.partial(_connect, address))
     if address.get_backend_name() in ("mysql", "mariadb"):
         seconds = lock_wait_of(config)
         event.listen(engine.sync_engine, "connect", functools.partial(_set_lock_wait, seconds))
     return EnginePool(engine, ours=True)
 
 
-def _connect(dialect: Dialect, record: object, args: Sequence[Any], options: Mapping[str, Any]) -> Any:
-    """Open a connection; raises `ConfigError` for an option of the URL that the driver does not know."""
+def _create_engine(address: URL, options: Mapping[str, Any]) -> AsyncEngine:
+    problem = ""
+    try:
+        return create_async_engine(address, **options)
+    except ModuleNotFoundError as error:
+        raise MissingExtraError(
+            f"this URL needs the driver {error.name}: pip install {error.name}", extra="sqlalchemy"
+        ) from None
+    # A ValueError is that of int() or float() for a driver's option.
+    except (ArgumentError, InvalidRequestError, ValueError) as error:
+        problem = describe_refusal(error, address)
+    # Outside the except block: SQLAlchemy's error holds the URL's options, and would be this one's context.
+    raise ConfigError(f"sqlalchemy: {problem}")
+
+
+def _connect(
+    address: URL, dialect: Dialect, record: object, args: Sequence[Any], options: Mapping[str, Any]
+) -> Any:
+    """Open a connection; raises `ConfigError` for an option of the URL that the driver does not take."""
+    problem = ""
     try:
         return dialect.connect(*args, **options)
-    except TypeError as error:
-        raise ConfigError(f"sqlalchemy: the driver does not take an option of the URL: {error}") from None
+    except (TypeError, ValueError) as error:
+        problem = describe_refusal(error, address)
+    raise ConfigError(f"sqlalchemy: the driver does not take an option of the URL: {problem}")
 
 
 def lock_wait_of(config: SQLAlchemyConfig) -> int:

@@ -39,7 +39,7 @@ from isthmus.backends.sqlalchemy.errors import (
     translate,
     translate_errors,
 )
-from isthmus.backends.sqlalchemy.filter import compile_filter, pushdown
+from isthmus.backends.sqlalchemy.filter import compile_filter, limit_filter, pushdown
 from isthmus.backends.sqlalchemy.schema import has_table, id_of, key_of, table_of
 from isthmus.backends.sqlalchemy.statements import chunks
 from isthmus.backends.sqlalchemy.write import write
@@ -60,6 +60,10 @@ class SQLAlchemySupport:
     def pushdown(self, leaf: Leaf) -> Pushdown:
         """Return SUPERSET where the JSON text can be searched for something, else NONE."""
         return pushdown(leaf)
+
+    def limit(self, pushed: Predicate) -> Predicate:
+        """Return the terms of a filter that every database's parser and SQLAlchemy's compiler take."""
+        return limit_filter(pushed)
 
     def orders(self, order: tuple[SortKey, ...]) -> bool:
         """Return whether the order is by id."""

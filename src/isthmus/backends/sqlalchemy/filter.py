@@ -33,6 +33,7 @@ from isthmus._query.ast import (
     StartsWith,
     TextMatch,
 )
+from isthmus._query.normalize import normalize
 from isthmus._query.split import Pushdown
 from isthmus._query.text import parse_like
 from sqlalchemy import ColumnElement, Table, and_, not_, or_, true
@@ -40,6 +41,11 @@ from sqlalchemy import ColumnElement, Table, and_, not_, or_, true
 # Longer literals are cut: LIKE patterns are limited, and a part matches a superset of the whole.
 _MAX_LITERAL = 200
 _MAX_OPERANDS = 500
+_MAX_FRAGMENTS = 20
+# SQLite's parser takes an expression of 1,000 levels, of which a chain of OR has one for each condition,
+# and about 100 open parentheses; SQLAlchemy's compiler recurses some times at each level.
+_MAX_CONDITIONS = 600
+_MAX_NESTING = 8
 
 
 def pushdown(leaf: Leaf) -> Pushdown:
@@ -47,6 +53,40 @@ def pushdown(leaf: Leaf) -> Pushdown:
     if isinstance(leaf, AnyObject | TextMatch | KNN) or leaf.path.root not in (Root.DATA, Root.METADATA):
         return Pushdown.NONE
     return Pushdown.SUPERSET if _fragments(leaf) else Pushdown.NONE
+
+
+def limit_filter(predicate: Predicate) -> Predicate:
+    """Return the terms of a conjunction that fit the limits of databases; the core evaluates all of them."""
+    terms = predicate.terms if isinstance(predicate, And) else (predicate,)
+    kept: list[Predicate] = []
+    budget = _MAX_CONDITIONS
+    for term in terms:
+        cost = _cost(term)
+        if cost <= budget and _nesting(term) <= _MAX_NESTING:
+            budget -= cost
+            kept.append(term)
+    return predicate if len(kept) == len(terms) else normalize(And(tuple(kept)))
+
+
+def _cost(predicate: Predicate) -> int:
+    """Return how many conditions are compiled for a predicate."""
+    match predicate:
+        case And(terms) | Or(terms):
+            return sum(map(_cost, terms))
+        case Not(term):
+            return _cost(term)
+        case leaf:
+            return len(_fragments(leaf)) + len(_texts_in(leaf))
+
+
+def _nesting(predicate: Predicate) -> int:
+    match predicate:
+        case And(terms) | Or(terms):
+            return 1 + max(map(_nesting, terms), default=0)
+        case Not(term):
+            return 1 + _nesting(term)
+        case _:
+            return 0
 
 
 def compile_filter(predicate: Predicate, table: Table) -> ColumnElement[bool]:
@@ -65,16 +105,25 @@ def compile_filter(predicate: Predicate, table: Table) -> ColumnElement[bool]:
 def _leaf(leaf: Leaf, table: Table) -> ColumnElement[bool]:
     column = table.c.data if leaf.path.root is Root.DATA else table.c.metadata
     conditions = [column.contains(fragment, autoescape=True) for fragment in _fragments(leaf)]
-    if isinstance(leaf, In) and len(leaf.values) <= _MAX_OPERANDS:
-        texts = [value for value in leaf.values if isinstance(value, str)]
-        if len(texts) == len(leaf.values):  # a number can be written in several ways
-            conditions.append(or_(*(column.contains(_cut(_json(t)), autoescape=True) for t in texts)))
+    texts = _texts_in(leaf)
+    if texts:
+        conditions.append(or_(*(column.contains(text, autoescape=True) for text in texts)))
     return and_(*conditions)
+
+
+def _texts_in(leaf: Leaf) -> list[str]:
+    """Return texts of which the JSON text of a record with one of the operands of `in` contains one."""
+    if not isinstance(leaf, In) or len(leaf.values) > _MAX_OPERANDS:
+        return []
+    texts = [_cut(_json(value)) for value in leaf.values if isinstance(value, str)]
+    # A number can be written in several ways.
+    return texts if len(texts) == len(leaf.values) else []
 
 
 def _fragments(leaf: Leaf) -> list[str]:
     """Return texts that the JSON text of every matching record contains."""
-    return [*_keys(leaf.path), *map(_cut, _operands(leaf))]
+    fragments = [*_operands(leaf), *_keys(leaf.path)]
+    return [_cut(fragment) for fragment in fragments[:_MAX_FRAGMENTS]]
 
 
 def _keys(path: Path) -> list[str]:

@@ -12,6 +12,7 @@ from pydantic import Field, field_validator, model_validator
 from isthmus._core.columns import ColumnKind
 from isthmus._core.config import BackendConfig, ChangesSettings, ColumnSettings, ConfigGroup, UniqueSettings
 from isthmus.backends._tables.settings import KeySettings
+from isthmus.backends._tables.sqlite_name import lives_in_memory
 from isthmus.errors import ConfigError
 
 MEMORY = ":memory:"
@@ -89,6 +90,9 @@ class SQLiteConfig(BackendConfig, TableSettings, ChangesSettings):
     def _says_where(self) -> Self:
         if not self.path or "\0" in self.path:
             raise ValueError("path must be a file name or :memory:")
+        # Most builds of SQLite read such a name as a URI, and each connection may get its own database.
+        if not self.in_memory and lives_in_memory(self.path, uri=True):
+            raise ValueError("a database in memory is path=':memory:', not a file: URI")
         groups: tuple[TableSettings, ...] = (self, *self.collections.values())
         native = self.layout == "native"
         if native and self.in_memory:

@@ -14,6 +14,7 @@ from isthmus.backends.s3.errors import (
     cause_of,
     certificate_failure,
     error_for,
+    not_s3,
 )
 from isthmus.backends.s3.transport.protocol import Blob, Listed, Listing
 from isthmus.errors import AccessError, ConfigError, IsthmusError, UnexpectedError
@@ -53,12 +54,12 @@ class BotoTransport:
                 **condition,
                 **self._put,
             )
+            return str(done["ETag"])
         except Exception as error:  # errors of botocore, aiohttp and asyncio
             answer = self.translate_error(error, "PutObject", key, writes=True)
             if isinstance(answer, NoSuchKeyError) and if_match is not None:
                 answer = PreconditionError()
             raise answer from cause_of(error)
-        return str(done["ETag"])
 
     async def get(self, key: str) -> Blob | None:
         """Return an object; None if there is none."""
@@ -66,14 +67,15 @@ class BotoTransport:
             found = await self._client.get_object(Key=key, **self._every)
             async with found["Body"] as stream:
                 body = await stream.read()
+            length, etag = found["ContentLength"], str(found["ETag"])
         except Exception as error:  # as above
             answer = self.translate_error(error, "GetObject", key)
             if isinstance(answer, NoSuchKeyError):
                 return None
             raise answer from cause_of(error)
-        if len(body) != found["ContentLength"]:
+        if len(body) != length:
             raise error_for(None, "", ConnectionFailure.CUT, location=self._location, writes=False)
-        return Blob(body, found["ETag"])
+        return Blob(body, etag)
 
     async def get_range(self, key: str, start: int, end: int, etag: str) -> bytes:
         """Return a part of an object that has this entity tag."""
@@ -102,13 +104,14 @@ class BotoTransport:
             page = await self._client.list_objects_v2(
                 Prefix=prefix, MaxKeys=min(limit, 1000), **start, **self._every
             )
+            more = _has_more(page)
         except Exception as error:  # as above
             raise self.translate_error(error, "ListObjectsV2") from cause_of(error)
         cut = len(prefix)
         found = [
             Listed(o["Key"][cut:], o["ETag"], o["Size"], o["LastModified"]) for o in page.get("Contents", ())
         ]
-        return Listing(found, more=bool(page.get("IsTruncated")))
+        return Listing(found, more=more)
 
     async def folders(self, prefix: str) -> list[str]:
         """Return the names of the folders directly under a prefix."""
@@ -119,10 +122,11 @@ class BotoTransport:
                 page = await self._client.list_objects_v2(
                     Prefix=prefix, Delimiter="/", **token, **self._every
                 )
+                more = _has_more(page)
             except Exception as error:  # as above
                 raise self.translate_error(error, "ListObjectsV2") from cause_of(error)
             names += [found["Prefix"][len(prefix) : -1] for found in page.get("CommonPrefixes", ())]
-            if not page.get("IsTruncated"):
+            if not more:
                 return names
             token = {"ContinuationToken": page["NextContinuationToken"]}
 
@@ -176,6 +180,12 @@ class BotoTransport:
         return translate_boto_error(error, location=self._location, call=call, key=key, writes=writes)
 
 
+def _has_more(page: dict[str, Any]) -> bool:
+    """Return whether a listing goes on; raises `KeyError` for other XML, which botocore takes for empty."""
+    known = "Name" in page or "Contents" in page
+    return bool(page.get("IsTruncated") if known else page["IsTruncated"])
+
+
 def translate_boto_error(
     error: Exception, *, location: str, writes: bool, call: str = "", key: str | None = None
 ) -> Exception:
@@ -200,6 +210,10 @@ def translate_boto_error(
             message=details.get("Message", "")[:200],
         )
     names = {cls.__name__ for cls in type(error).__mro__}
+    if isinstance(error, KeyError):  # botocore leaves out what a response lacks
+        return not_s3(location, call, f"answered without {error.args[0]}")
+    if "ResponseParserError" in names:  # of a success only: it reads errors of any form
+        return not_s3(location, call, "did not answer in XML")
     if names & _TLS:
         _, verified, why = str(error).partition("CERTIFICATE_VERIFY_FAILED")
         broken = certificate_failure(why) if verified else ConnectionFailure.NO_TLS

@@ -19,6 +19,7 @@ from isthmus.backends.s3.errors import (
     cause_of,
     certificate_failure,
     error_for,
+    not_s3,
 )
 from isthmus.backends.s3.transport.protocol import Blob, Listed, Listing
 from isthmus.errors import AccessError, IsthmusError
@@ -31,6 +32,7 @@ _kind = re.compile(r"\bkind: (Connect|Timeout|Request|Interrupted|Decode)\b").se
 # The names of rustls, in the debug form of the error.
 _certificate = re.compile(r"\bInvalidCertificate\(\s*(\w+)").search
 _tls = re.compile(r"\berror: (?:InvalidMessage|PeerIncompatible|AlertReceived|PeerMisbehaved)\b").search
+_lacking = re.compile(r"\b(ETag|Content-Length|Last-Modified) Header missing").search
 
 
 class ObstoreTransport:
@@ -56,19 +58,19 @@ class ObstoreTransport:
             done = await self._put(self._store, key, body, mode=mode, use_multipart=False, **self._attributes)
         except Exception as error:  # obstore raises its own classes, OSError and ValueError
             raise self.translate_error(error, "PutObject", key, writes=True) from cause_of(error)
-        return str(done["e_tag"])
+        return self._etag(done, "PutObject")
 
     async def get(self, key: str) -> Blob | None:
         """Return an object; None if there is none."""
         try:
             found = await self._get(self._store, key)
             body = await found.bytes_async()
-            return Blob(bytes(body), str(found.meta["e_tag"]))
         except Exception as error:  # as above
             answer = self.translate_error(error, "GetObject", key)
             if isinstance(answer, NoSuchKeyError):
                 return None
             raise answer from cause_of(error)
+        return Blob(bytes(body), self._etag(found.meta, "GetObject"))
 
     async def get_range(self, key: str, start: int, end: int, etag: str) -> bytes:
         """Return a part of an object that has this entity tag."""
@@ -82,12 +84,19 @@ class ObstoreTransport:
     async def head(self, key: str) -> str | None:
         """Return the entity tag; None if there is no object."""
         try:
-            return str((await self._head(self._store, key))["e_tag"])
+            found = await self._head(self._store, key)
         except Exception as error:  # as above
             answer = self.translate_error(error, "HeadObject", key)
             if isinstance(answer, NoSuchKeyError):
                 return None
             raise answer from cause_of(error)
+        return self._etag(found, "HeadObject")
+
+    def _etag(self, found: Any, call: str) -> str:
+        """Return the entity tag of a response, which each of S3 has."""
+        if found["e_tag"] is None:
+            raise not_s3(self._location, call, "answered without ETag")
+        return str(found["e_tag"])
 
     async def listing(self, prefix: str, *, after: str = "", limit: int = 1000, rest: Any = None) -> Listing:
         """Return a page of a listing; object_store requests 1,000 keys whatever the limit."""
@@ -142,6 +151,8 @@ class ObstoreTransport:
             broken = _tls_failure(text) or (_BROKEN.get(kind[1]) if kind else None)
             if broken is None and name == "FileNotFoundError":
                 return NoSuchKeyError()
+            if broken is None and (lacking := _lacking(text)):
+                return not_s3(self._location, call, f"answered without {lacking[1]}")
         return error_for(
             301 if "Received redirect" in text else int(status[1]) if status else None,
             code[1] if code else "",
