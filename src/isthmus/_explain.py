@@ -5,27 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from isthmus._core.bounded_split import paths_sent
 from isthmus._core.columns import SupportsColumns
 from isthmus._core.executor import AggregateRequest, Executor, NativePlan, Support
-from isthmus._path import Path
 from isthmus._query.aggregate import paths_read
-from isthmus._query.ast import (
-    TRUE,
-    And,
-    AnyObject,
-    Function,
-    Leaf,
-    Measure,
-    Not,
-    Or,
-    Predicate,
-    SortKey,
-    leaves,
-)
+from isthmus._query.ast import TRUE, And, Function, Measure, Not, Or, Predicate, SortKey
 from isthmus._query.bucket import GroupKey
 from isthmus._query.codec import text
-from isthmus._query.split import Pushdown, Split, leaf_pushdown, positive_part
+from isthmus._query.split import Pushdown, Split, leaf_pushdown
 from isthmus._value import Value, replace
 from isthmus.layers._distinct import distinct_as_groups
 
@@ -130,7 +116,7 @@ def build_explanation(
     """Return the explanation of a split query."""
     return Explanation(
         backend=backend,
-        tree=_build_node(predicate, support, paths_sent(predicate, support, plan)),
+        tree=_build_node(predicate, support),
         pushed=text(plan.pushed),
         residual=text(plan.residual) if plan.residual != TRUE else "true",
         order=", ".join([*map(_format_key, order), "_id"]),
@@ -179,32 +165,23 @@ def _format_key(key: SortKey) -> str:
     return f"{key.path} {'desc' if key.descending else 'asc'}{' nulls first' if key.nulls_first else ''}"
 
 
-def _build_node(predicate: Predicate, support: Support, sent: frozenset[Path] | None) -> Node:
+def _build_node(predicate: Predicate, support: Support) -> Node:
     match predicate:
         case And(terms):
-            return _build_group("and" if terms else "true", terms, support, sent)
+            return _build_group("and" if terms else "true", terms, support)
         case Or(terms):
-            return _build_group("or" if terms else "false", terms, support, sent)
+            return _build_group("or" if terms else "false", terms, support)
         case Not(term):
-            return _build_group("not", (term,), support, sent)
+            return _build_group("not", (term,), support)
         case leaf:
-            left_out = sent is not None and not _is_sent(leaf, sent)
-            return Node(text(leaf), Pushdown.NONE if left_out else leaf_pushdown(leaf, support.pushdown))
-
-
-def _is_sent(leaf: Leaf, sent: frozenset[Path]) -> bool:
-    """Return whether a leaf, or the positive part of an `any`, has a path in what is sent."""
-    parts = leaves(positive_part(leaf)) if isinstance(leaf, AnyObject) else (leaf,)
-    return any(part.path in sent for part in parts)
+            return Node(text(leaf), leaf_pushdown(leaf, support.pushdown))
 
 
 _BY_COMPLETENESS = [Pushdown.EXACT, Pushdown.SUPERSET, Pushdown.NONE]
 
 
-def _build_group(
-    label: str, terms: tuple[Predicate, ...], support: Support, sent: frozenset[Path] | None
-) -> Node:
-    parts = tuple(_build_node(term, support, sent) for term in terms)
+def _build_group(label: str, terms: tuple[Predicate, ...], support: Support) -> Node:
+    parts = tuple(_build_node(term, support) for term in terms)
     return Node(
         label,
         max((part.pushdown for part in parts), key=_BY_COMPLETENESS.index, default=Pushdown.EXACT),

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from isthmus._arguments import check_count
 from isthmus._core.apply import not_found
-from isthmus._core.bounded_split import split_for
 from isthmus._core.executor import After, AggregateRequest, NativePlan, PageRequest
 from isthmus._core.offload import run_in_thread
 from isthmus._core.op import Aggregate, Count, Explain, Fetch, Read
@@ -28,6 +27,7 @@ from isthmus._query.evaluate import select
 from isthmus._query.field import FieldName, as_path
 from isthmus._query.normalize import flatten
 from isthmus._query.query import Query, as_predicate, as_query
+from isthmus._query.split import split
 from isthmus._record import Record, project
 from isthmus._search_hit import Hit
 from isthmus._session import SessionBound
@@ -288,7 +288,7 @@ class ReadMethods(SessionBound):
         session = self._session
         support = session.executor.support(self.collection_name)
         where = found.where if session.scope == TRUE else And((session.scope, found.where))
-        parts = split_for(where, support)
+        parts = split(where, support.pushdown)
         exact = parts.residual == TRUE and support.orders(found.order)
         request = PageRequest(
             parts.pushed,

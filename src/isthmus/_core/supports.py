@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any, Protocol, runtime_checkable
 
 from isthmus._index_annotation import Declarations
-from isthmus._query.ast import Predicate
 from isthmus.errors import SerializationError
 
 
@@ -49,15 +48,6 @@ class SortsIds(Protocol):
 
     def id_key(self, id: str) -> Any:
         """Return what an id sorts by."""
-        ...
-
-
-@runtime_checkable
-class LimitsFilters(Protocol):
-    """A `Support` whose store takes filters of a bounded size only; none of its leaves is exact."""
-
-    def limit(self, pushed: Predicate) -> Predicate:
-        """Return a filter within the bounds that no match of `pushed` fails; the rest is the evaluator's."""
         ...
 
 

@@ -7,7 +7,6 @@ import operator
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any, TypeVar
 
-from isthmus._core.bounded_split import split_for
 from isthmus._core.clock import SYSTEM_CLOCK, Clock
 from isthmus._core.evaluation import add_records, select_matching, sort_in_turns, sort_matching
 from isthmus._core.executor import (
@@ -41,7 +40,7 @@ from isthmus._query.ast import FALSE, KNN, TRUE, Predicate, leaves
 from isthmus._query.codec import text
 from isthmus._query.order import BY_ID, cursor_position, sort_key
 from isthmus._query.shape import shape_of
-from isthmus._query.split import Pushdown, Split, drop_ranked
+from isthmus._query.split import Pushdown, Split, drop_ranked, split
 from isthmus._record import Record
 from isthmus._search_hit import Hit
 from isthmus._value import replace
@@ -120,17 +119,17 @@ class Plan(Layer):
 
         Raises `UnsupportedError` and `QueryError` by the policy.
         """
-        support = self._support(collection)
+        pushdown = self._support(collection).pushdown
         shaped = shape_of(where)
         # What `split` would return; no pattern that the policy may refuse has a shape.
         if (
             shaped is not None
             and shaped.shape.is_normal
-            and all(support.pushdown(leaf) is Pushdown.EXACT for leaf in shaped.leaves)
+            and all(pushdown(leaf) is Pushdown.EXACT for leaf in shaped.leaves)
         ):
             return Split(where, TRUE)
         self._policy.check_patterns(where)
-        parts = split_for(where, support)
+        parts = split(where, pushdown)
         if parts.residual != TRUE and self._policy.residual == "refuse":
             raise UnsupportedError(
                 f"the policy refuses to evaluate client-side: {text(parts.residual)}", capability="exact"

@@ -61,10 +61,6 @@ class SQLAlchemySupport:
         """Return SUPERSET where the JSON text can be searched for something, else NONE."""
         return pushdown(leaf)
 
-    def limit(self, pushed: Predicate) -> Predicate:
-        """Return the terms of a filter that every database's parser and SQLAlchemy's compiler take."""
-        return limit_filter(pushed)
-
     def orders(self, order: tuple[SortKey, ...]) -> bool:
         """Return whether the order is by id."""
         return not order
@@ -205,9 +201,14 @@ class SQLAlchemyExecutor(abc.ABC):
         return 0
 
     async def explain(self, collection: str, request: PageRequest) -> NativePlan:
-        """Return the statement of a page in the server's dialect."""
+        """Return the statement of a page in the server's dialect, and whether it lacks a part of the filter."""
+        is_whole = limit_filter(request.where) == request.where
         statement = _select_page(self._table(collection), request).limit(request.size_up_to(_MAX_ROWS) + 1)
-        return NativePlan(str(statement.compile(dialect=await self._dialect())), index="primary key")
+        sql = str(statement.compile(dialect=await self._dialect()))
+        details = (
+            {} if is_whole else {"left out": "what is too large for a statement; the client evaluates it"}
+        )
+        return NativePlan(sql, index="primary key", details=details)
 
     @abc.abstractmethod
     async def _dialect(self) -> Any:
@@ -345,7 +346,8 @@ class SQLAlchemyTransaction(SQLAlchemyExecutor):
 
 def _select_page(source: Table, request: PageRequest, after: str | None = None) -> Select[Any]:
     """Return the query of a page, or of its rest after a key."""
-    statement = select(source).where(compile_filter(request.where, source)).order_by(source.c.key)
+    where = compile_filter(limit_filter(request.where), source)
+    statement = select(source).where(where).order_by(source.c.key)
     if after is None and request.after is not None and request.after.position is not None:
         after = key_of(request.after.position[-1])
     elif after is None and request.offset:
