@@ -201,7 +201,7 @@ class SQLAlchemyExecutor(abc.ABC):
         return 0
 
     async def explain(self, collection: str, request: PageRequest) -> NativePlan:
-        """Return the statement of a page in the server's dialect, and whether it lacks a part of the filter."""
+        """Return the statement of a page in the server's dialect, and whether it lacks part of the filter."""
         is_whole = limit_filter(request.where) == request.where
         statement = _select_page(self._table(collection), request).limit(request.size_up_to(_MAX_ROWS) + 1)
         sql = str(statement.compile(dialect=await self._dialect()))
