@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 from urllib.parse import unquote, urlsplit
 
+from isthmus.backends.s3.keys import MARKER
+
 
 class Seen(NamedTuple):
     """One request that came by."""
@@ -149,3 +151,8 @@ async def _body(reader: asyncio.StreamReader, headers: dict[str, str]) -> bytes:
             if size == 0:
                 return raw
     return await reader.readexactly(int(headers.get("content-length", "0")))
+
+
+def is_trial(seen: Seen) -> bool:
+    """Return whether a request has no credentials: the one by which a pool finds out about redirects."""
+    return b"authorization:" not in seen.head.lower() and seen.path.endswith(MARKER)

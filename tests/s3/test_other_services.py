@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -89,14 +90,15 @@ async def test_a_service_that_takes_everything_is_refused(
 ) -> None:
     """Its responses lack what S3's have: no KeyError of a client comes out."""
     lists = layout == "object" and name not in ("get", "create", "create_batch", "upsert", "replace")
+    call = _call(url, SUCCESS[response], CALLS[name], layout=layout, transport=transport)
     if transport == "obstore" and response == "html" and lists:
-        pytest.skip("object_store takes XML of any form for the listing of an empty bucket")
+        # object_store takes XML of any form for the listing of an empty bucket.
+        with contextlib.suppress(ConfigError, StoreError):
+            await call
+        return
 
-    with pytest.raises(IsthmusError) as caught:
-        await _call(url, SUCCESS[response], CALLS[name], layout=layout, transport=transport)
-
-    assert isinstance(caught.value, (ConfigError, StoreError))
-    assert str(caught.value)
+    with pytest.raises((ConfigError, StoreError), match=r"\w"):
+        await call
 
 
 @pytest.mark.parametrize("create_bucket", [False, True])

@@ -14,7 +14,7 @@ from isthmus.backends.s3.config import S3Config
 from isthmus.backends.s3.transport.requests import Requests
 from isthmus.backends.s3.transport.session import find_keys
 from isthmus.errors import AccessError, ConfigError
-from tests.s3.proxy import Seen, proxied
+from tests.s3.proxy import Seen, is_trial, proxied
 from tests.s3.stores import TRANSPORTS, create, endpoint_of, ids_of, opened
 
 pytestmark = [pytest.mark.asyncio, pytest.mark.backend("s3")]
@@ -49,7 +49,8 @@ async def _requests(url: str, transport: str, settings: Mapping[str, object]) ->
             await requests.listing("p/")
         finally:
             await pool.close()
-        seen = {"put": proxy.seen[0], "get": proxy.seen[1], "list": proxy.seen[2]}
+        put, get, listing = (one for one in proxy.seen if not is_trial(one))
+        seen = {"put": put, "get": get, "list": listing}
     return {name: _headers(one) for name, one in seen.items()}
 
 
@@ -113,7 +114,7 @@ async def test_anonymous_requests_have_no_signature(
         finally:
             await pool.close()
 
-        assert len(proxy.seen) == 2
+        assert len([seen for seen in proxy.seen if not is_trial(seen)]) == 2
         assert not any({"authorization", "x-amz-security-token"} & set(_headers(seen)) for seen in proxy.seen)
 
 

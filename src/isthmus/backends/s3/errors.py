@@ -186,7 +186,7 @@ def error_for(
         return AccessError(f"{place}the store is full, or its quota used up ({code})")
     if code in _ACCESS:
         return AccessError(f"{place}{_ACCESS[code]} ({code}){_need(call, code)}")
-    if code in _REGION or status in {301, 307, 308}:
+    if code in _REGION or status in {301, 302, 303, 307, 308}:
         return ConfigError(
             f"{location}: the bucket is in another region, or at another endpoint ({code or status})"
         )

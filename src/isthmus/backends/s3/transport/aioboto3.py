@@ -17,6 +17,7 @@ from isthmus.backends.s3.errors import (
     not_s3,
 )
 from isthmus.backends.s3.transport.protocol import Blob, Listed, Listing
+from isthmus.backends.s3.transport.redirects import STATUSES, redirect_error
 from isthmus.errors import AccessError, ConfigError, IsthmusError, UnexpectedError
 
 
@@ -199,6 +200,9 @@ def translate_boto_error(
         # The response to a HEAD has no body: botocore uses the status as its code.
         code = details.get("Code", "")
         code = "" if code.isdigit() else code
+        if status in STATUSES:
+            headers = response.get("ResponseMetadata", {}).get("HTTPHeaders", {})
+            return redirect_error(location, status, headers)
         return error_for(
             status,
             code,

@@ -16,6 +16,7 @@ from isthmus.backends.s3.errors import ContendedError, PreconditionError
 from isthmus.backends.s3.transport.aioboto3 import BotoTransport
 from isthmus.backends.s3.transport.obstore import ObstoreTransport
 from isthmus.backends.s3.transport.protocol import Blob, Listing, Transport
+from isthmus.backends.s3.transport.redirects import refuse_redirects
 from isthmus.backends.s3.transport.session import (
     AccessKeys,
     Sessions,
@@ -75,11 +76,15 @@ class Requests:
 
     @classmethod
     async def open(cls, config: S3Config, keys: AccessKeys | None) -> Requests:
-        """Return a pool without sending a request; raises `ConfigError` if there are no credentials."""
+        """Return a pool; raises `ConfigError` if there are no credentials, or if the server redirects.
+
+        For obstore and an `endpoint_url` one request without credentials is sent.
+        """
         pool = cls(config, keys)
         if keys is None and not config.anonymous:
             await pool.sessions.credentials()
         if config.transport == "obstore" and not obstore_hangs():
+            await refuse_redirects(config, pool.location)
             store = await obstore_store(config, pool.sessions)
             pool._transport = ObstoreTransport(store, pool.location, config.storage_class)
         else:

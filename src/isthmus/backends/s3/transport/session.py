@@ -23,6 +23,7 @@ from isthmus._core.loop_pools import secret_digest
 from isthmus._core.registry import import_driver
 from isthmus.backends.s3.config import S3Config
 from isthmus.backends.s3.transport.aioboto3 import translate_boto_error
+from isthmus.backends.s3.transport.redirects import Unredirected
 from isthmus.errors import ConfigError
 
 # Read again after this at the latest; botocore refreshes 10 to 15 minutes ahead of the end.
@@ -168,7 +169,7 @@ def _load_models(data_path: str | None) -> Any:
 
 @functools.cache
 def _checking_session() -> Any:
-    """Return aiobotocore's HTTP session made to check whose certificate it is shown, and to stay closed.
+    """Return aiobotocore's HTTP session made to check certificates, to follow no redirect and to stay closed.
 
     aiobotocore 2.25 takes urllib3's context, which leaves host names to urllib3, and gives it to
     aiohttp, which does not check them; behind a proxy it checks nothing at all. A request under way that
@@ -187,7 +188,7 @@ def _checking_session() -> Any:
         async def _get_session(self, proxy_url: Any) -> Any:
             if self._ended:
                 raise refused("the client was closed")
-            return await super()._get_session(proxy_url)
+            return Unredirected(await super()._get_session(proxy_url))
 
         def _get_ssl_context(self) -> Any:
             context = super()._get_ssl_context()
@@ -241,7 +242,13 @@ async def boto_client(config: S3Config, sessions: Sessions) -> Any:
     except Exception as error:  # botocore's own, such as for an unknown region
         raise translate_boto_error(error, location="s3", writes=False) from None
     _resolve_once(entered)
+    entered.meta.events.register_last("before-parameter-build.s3", _follow_no_region)
     return entered
+
+
+def _follow_no_region(context: dict[str, Any], **_: Any) -> None:
+    """Have botocore raise for a redirect: it would ask the bucket for its region, again at each redirect."""
+    context.setdefault("s3_redirect", {})["redirected"] = True
 
 
 # Parameters of S3's endpoint rules that no rule reads.
