@@ -19,8 +19,10 @@ def is_response(method: str, target: str, body: Any) -> bool:
     last = path.rpartition("/")[2]
     if method == "GET" and path.count("/") == 1 and not last.startswith("_"):
         return bool(body) and all(map(_is_index, body.values()))
-    has_form = _FORMS.get((method, last), _is_acknowledgement)
-    return has_form(body)
+    has_form = _FORMS.get((method, last))
+    if has_form is not None:
+        return has_form(body)
+    return method == "GET" or "acknowledged" in body
 
 
 def _is_index(found: Any) -> bool:
@@ -59,12 +61,9 @@ def _is_node_list(body: Mapping[str, Any]) -> bool:
     return isinstance(nodes, Mapping) and all(isinstance(node, Mapping) for node in nodes.values())
 
 
-def _is_acknowledgement(body: Mapping[str, Any]) -> bool:
-    return "acknowledged" in body
-
-
 _FORMS: Mapping[tuple[str, str], Callable[[Mapping[str, Any]], bool]] = {
     ("GET", "_local"): _is_node_list,
+    ("GET", "process"): _is_node_list,
     ("GET", "_mapping"): lambda body: all(_is_list([found], "mappings") for found in body.values()),
     ("POST", "_bulk"): lambda body: "errors" in body and isinstance(body.get("items", []), list),
     ("POST", "_count"): lambda body: isinstance(body.get("count"), int),
@@ -75,4 +74,4 @@ _FORMS: Mapping[tuple[str, str], Callable[[Mapping[str, Any]], bool]] = {
     ("POST", "_refresh"): lambda body: isinstance(body.get("_shards"), Mapping),
     ("POST", "_search"): _is_search,
 }
-"""Requests by their method and the last part of their path; any other is acknowledged."""
+"""Requests by their method and the last part of their path; any other that changes something is acknowledged."""
