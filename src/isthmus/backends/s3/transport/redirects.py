@@ -20,7 +20,8 @@ from isthmus.backends.s3.keys import MARKER
 from isthmus.errors import ConfigError
 
 STATUSES = frozenset({301, 302, 303, 307, 308})
-_SECONDS = 5.0
+# For the trial, which a thread waits for: that of a cancelled caller would hold up the end of a program.
+_SECONDS = 2.0
 
 
 def redirect_error(location: str, status: int, headers: Mapping[str, str]) -> ConfigError:
