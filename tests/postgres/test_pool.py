@@ -174,7 +174,12 @@ def test_a_thousand_who_wait_in_vain_fail_in_order_and_on_time(url: str, loop: s
             async with pool.acquire() as connection:
                 assert await connection.fetchval("SELECT 1") == 1
 
-    run_on(loop, main)
+    # In a process with thousands of tests behind it one collection of garbage takes longer than the bound.
+    gc.freeze()
+    try:
+        run_on(loop, main)
+    finally:
+        gc.unfreeze()
     late.sort()
     assert late[0] > -0.002
     # The figure is 50 ms on a machine of its own; here another worker shares the two cores. Who waits while
