@@ -140,19 +140,24 @@ async def _requests(endpoint: str, transport: str, **settings: Any) -> Requests:
     return await Requests.open(config, find_keys(config, {}))
 
 
+def _signed(heads: list[bytes]) -> list[bytes]:
+    """Return the requests but the one by which a pool finds out about redirects."""
+    return [head for head in heads if b"authorization:" in head.lower()]
+
+
 @_TRANSPORTS
 async def test_a_setting_of_s3_is_in_its_requests(transport: str) -> None:
     """`region` and `aws_access_key_id` in the signature, `aws_session_token` in a header."""
     async with _silent() as (endpoint, heads):
         pool = await _requests(endpoint, transport, region="eu-north-1")
         task = asyncio.create_task(pool.get("a"))
-        while not heads:
+        while not (signed := _signed(heads)):
             await asyncio.sleep(0.01)
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
         await pool.close()
 
-    head = heads[0].decode().lower()
+    head = signed[0].decode().lower()
     assert "credential=mykey/" in head
     assert "/eu-north-1/s3/aws4_request" in head
     assert "x-amz-security-token: mytoken" in head
@@ -187,7 +192,7 @@ async def test_requests_in_flight_are_bounded(transport: str) -> None:
             done |= more
 
         assert all(isinstance(task.exception(), PoolTimeoutError) for task in done)
-        assert len(heads) == len(waiting) == 2
+        assert len(_signed(heads)) == len(waiting) == 2
         for task in waiting:
             task.cancel()
         await asyncio.gather(*waiting, return_exceptions=True)
