@@ -74,4 +74,4 @@ _FORMS: Mapping[tuple[str, str], Callable[[Mapping[str, Any]], bool]] = {
     ("POST", "_refresh"): lambda body: isinstance(body.get("_shards"), Mapping),
     ("POST", "_search"): _is_search,
 }
-"""Requests by their method and the last part of their path; any other that changes something is acknowledged."""
+"""Requests by their method and the last part of their path; any other but a GET is acknowledged."""

@@ -99,14 +99,10 @@ class Numbered(BaseModel):
     n: int = 0
 
 
-@requires("compare_and_set")
-@pytest.mark.parametrize("version", ["", 0, False, b""])
-@pytest.mark.asyncio
-async def test_an_empty_version_is_not_the_absence_of_one(db: AsyncDatabase, version: Any) -> None:
-    """An empty text is stale and another type an error, in the methods of typed collections too."""
+async def _assert_refused(db: AsyncDatabase, version: Any, refused: type[Exception]) -> None:
+    """Assert that each method of a typed collection refuses a version, and changes nothing."""
     typed = db.collection(db.collection_name, Numbered)
     await db.upsert("x", {"n": 1})
-    refused = ConflictError if version == "" else UsageError
 
     with pytest.raises(refused):
         await typed.replace("x", Numbered(n=2), if_version=version)
@@ -118,6 +114,20 @@ async def test_an_empty_version_is_not_the_absence_of_one(db: AsyncDatabase, ver
         await typed.delete("x", if_version=version)
 
     assert (await db.require("x")).data == {"n": 1}
+
+
+@requires("compare_and_set")
+@pytest.mark.asyncio
+async def test_an_empty_version_is_not_the_absence_of_one(db: AsyncDatabase) -> None:
+    """An empty text is stale, in the methods of typed collections too."""
+    await _assert_refused(db, "", ConflictError)
+
+
+@pytest.mark.parametrize("version", [0, False, b""])
+@pytest.mark.asyncio
+async def test_a_version_that_is_no_text_is_refused(db: AsyncDatabase, version: Any) -> None:
+    """As an error of the call, in the methods of typed collections too."""
+    await _assert_refused(db, version, UsageError)
 
 
 @requires("compare_and_set")
