@@ -46,6 +46,18 @@ async def connected(address: str | None = None) -> AsyncIterator[Any]:
 
 
 @contextlib.asynccontextmanager
+async def fresh_schema(tables: str) -> AsyncIterator[Any]:
+    """Yield a connection whose new schema, on its search path, has these tables; drop it on leaving."""
+    schema = fresh_name()
+    async with connected() as sql:
+        await sql.execute(f"CREATE SCHEMA {schema}; SET search_path = {schema}; {tables}")
+        try:
+            yield sql
+        finally:
+            await sql.execute(f"DROP SCHEMA {schema} CASCADE")
+
+
+@contextlib.asynccontextmanager
 async def fresh_database(address: str | None = None) -> AsyncIterator[str]:
     """Create a database and return its URL; drop it on leaving."""
     address = address or url()

@@ -16,7 +16,7 @@ from isthmus import AsyncDatabase, Query, field
 from isthmus.backends.postgres.native.binary import read_interval
 from isthmus.backends.postgres.native.texts import decimal_of, interval_text, is_shortest_decimal
 from isthmus.errors import InvalidRecordError
-from tests.postgres.databases import connected, fresh_name, url
+from tests.postgres.databases import connected, fresh_schema, url
 from tests.seeds import drawn
 
 pytestmark = [pytest.mark.asyncio, pytest.mark.backend("postgres")]
@@ -52,13 +52,8 @@ R, TENTH = 1.100000023841858, 0.10000000149011612
 @pytest_asyncio.fixture
 async def owner() -> AsyncIterator[asyncpg.Connection]:
     """Yield a connection whose new schema has the tables."""
-    schema = fresh_name()
-    async with connected() as sql:
-        await sql.execute(f"CREATE SCHEMA {schema}; SET search_path = {schema}; {TABLES}")
-        try:
-            yield sql
-        finally:
-            await sql.execute(f"DROP SCHEMA {schema} CASCADE")
+    async with fresh_schema(TABLES) as sql:
+        yield sql
 
 
 @pytest.fixture(params=SETTINGS)

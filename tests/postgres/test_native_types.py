@@ -20,7 +20,7 @@ from isthmus.errors import (
     UnsupportedError,
 )
 from tests.native_suite import check_keys
-from tests.postgres.databases import connected, fresh_name, url
+from tests.postgres.databases import fresh_name, fresh_schema, url
 
 pytestmark = [pytest.mark.asyncio, pytest.mark.backend("postgres")]
 Opener = Callable[..., Awaitable[AsyncDatabase]]
@@ -73,13 +73,8 @@ CREATE VIEW carriers AS SELECT DISTINCT carrier FROM flights;
 @pytest_asyncio.fixture
 async def owner() -> AsyncIterator[asyncpg.Connection]:
     """Yield a connection whose new schema has the tables."""
-    schema = fresh_name()
-    async with connected() as sql:
-        await sql.execute(f"CREATE SCHEMA {schema}; SET search_path = {schema}; {TABLES}")
-        try:
-            yield sql
-        finally:
-            await sql.execute(f"DROP SCHEMA {schema} CASCADE")
+    async with fresh_schema(TABLES) as sql:
+        yield sql
 
 
 @pytest_asyncio.fixture(params=["asyncpg", "psycopg"])

@@ -65,3 +65,13 @@ async def test_the_region_of_a_bucket_is_named(transport: str) -> None:
     async with _answering(head, []) as port:
         with pytest.raises(ConfigError, match="in the region eu-north-1: set region="):
             await _open(port, transport)
+
+
+@pytest.mark.parametrize("transport", ["obstore", "aioboto3"])
+async def test_a_redirect_to_no_address_is_refused(transport: str) -> None:
+    head = "HTTP/1.1 302 Moved\r\nLocation: http://[canary"
+    async with _answering(head, []) as port:
+        with pytest.raises(ConfigError, match="another endpoint") as caught:
+            await _open(port, transport)
+
+    assert "canary" not in str(caught.value)

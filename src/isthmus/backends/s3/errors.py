@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import enum
 import re
+from collections.abc import Mapping
 
 from isthmus.errors import (
     AccessError,
@@ -144,6 +145,9 @@ _LIMITED = {
     "TooManyRequests",
 }
 _REGION = {"AuthorizationHeaderMalformed", "IllegalLocationConstraintException", "PermanentRedirect"}
+REDIRECTS = frozenset({301, 302, 303, 307, 308})
+# The scheme and the host of an address, without a login and a port.
+_target = re.compile(r"(https?://)(?:[^/?#@]*@)?(\[[0-9a-fA-F:.]+\]|[^/?#:@\[\]]+)").match
 _PASSING = {
     "BadDigest",
     "IncompleteBody",
@@ -164,11 +168,12 @@ def error_for(
     call: str = "",
     key: str | None = None,
     message: str = "",
+    headers: Mapping[str, str] | None = None,
 ) -> Exception:
     """Return the error of a failed request; `location` names endpoint and bucket, `code` is "" if unknown.
 
-    `call` is S3's name of the request, `key` its object. A write without a response, or with a server
-    error, may have been applied.
+    `call` is S3's name of the request, `key` its object, `headers` those of a response that may redirect.
+    A write without a response, or with a server error, may have been applied.
     """
     if broken is not None:
         if broken.before_sending:
@@ -186,10 +191,8 @@ def error_for(
         return AccessError(f"{place}the store is full, or its quota used up ({code})")
     if code in _ACCESS:
         return AccessError(f"{place}{_ACCESS[code]} ({code}){_need(call, code)}")
-    if code in _REGION or status in {301, 302, 303, 307, 308}:
-        return ConfigError(
-            f"{location}: the bucket is in another region, or at another endpoint ({code or status})"
-        )
+    if code in _REGION or status in REDIRECTS:
+        return redirect_error(location, code or status, headers or {})
     if code in _LIMITED or status == 429:
         return RateLimitedError(f"{location}: the server is throttling requests ({code or status})")
     if status == 412 or code == "PreconditionFailed":
@@ -201,6 +204,21 @@ def error_for(
     if status in {401, 403}:
         return AccessError(f"{place}access is denied ({code or status}){_need(call, code)}")
     return _error_by_status(status, code, location=location, writes=writes, message=message)
+
+
+def redirect_error(location: str, what: int | str | None, headers: Mapping[str, str]) -> ConfigError:
+    """Return the error of a redirect, which names the region or the host, never the rest of the address.
+
+    `what` is its status or code; the names of `headers` are in lower case.
+    """
+    region, target = headers.get("x-amz-bucket-region"), _target(headers.get("location", ""))
+    if region:
+        where = f"the bucket is in the region {region}: set region= and, if it is given, endpoint_url="
+    elif target is not None:
+        where = f"the server redirects to {target[1]}{target[2]}, which is not followed"
+    else:
+        where = "the bucket is in another region, or at another endpoint"
+    return ConfigError(f"{location}: {where} ({what})")
 
 
 def not_s3(location: str, call: str, what: str) -> ConfigError:

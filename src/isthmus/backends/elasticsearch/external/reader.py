@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from isthmus._core.executor import Page, PageRequest
-from isthmus._core.lazy_record import LazyRecord, row_field
+from isthmus._core.lazy_record import row_field
 from isthmus._path import Path, Root
 from isthmus._query.ast import Predicate, SortKey
 from isthmus._record import Record
 from isthmus.backends.elasticsearch.client import ClientPool
 from isthmus.backends.elasticsearch.external.filter import ExternalCompiler
 from isthmus.backends.elasticsearch.external.index import ExternalIndex
-from isthmus.backends.elasticsearch.layout import version_of
+from isthmus.backends.elasticsearch.read.documents import IndexRecord, set_index_uuid
 from isthmus.backends.elasticsearch.read.filter import NONE
 from isthmus.backends.elasticsearch.read.order import SearchSort
 from isthmus.backends.elasticsearch.read.plan import SearchPlan
@@ -23,19 +23,14 @@ from isthmus.errors import UnsupportedError
 _READ_SIZE = 1_000
 
 
-class ExternalRecord(LazyRecord):
+class ExternalRecord(IndexRecord):
     """A document as a record: its source is the data; it has no metadata and no times."""
 
-    __slots__ = ("_index_uuid",)
-    _index_uuid: str
-    _raw = _created = _updated = None
+    __slots__ = ()
+    _created = _updated = None
     id = row_field(lambda self: self._row["_id"])
-    version = row_field(lambda self: version_of(self._row, self._index_uuid))
     _data = row_field(lambda self: self._row["_source"])
     _metadata = row_field(lambda self: self._row.setdefault("metadata", {}))
-
-
-_set_index_uuid: Callable[[Record, str], None] = ExternalRecord.__dict__["_index_uuid"].__set__
 
 
 class _ExternalSort(SearchSort):
@@ -92,7 +87,7 @@ class ExternalReader(IndexReader):
         """Return the records of hits."""
         records = ExternalRecord.wrap(hits)
         for record in records:
-            _set_index_uuid(record, self.index.uuid)
+            set_index_uuid(record, self.index.uuid)
         return records
 
     async def by_id(self, ids: Sequence[str]) -> list[Record | None]:

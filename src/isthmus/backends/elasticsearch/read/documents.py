@@ -55,19 +55,25 @@ async def get_many(
     return documents
 
 
-class HitRecord(LazyRecord):
-    """A record over a hit, which the client has decoded already; its id and data are set at once."""
+class IndexRecord(LazyRecord):
+    """A record over a hit of one index, which the client has decoded already."""
 
     __slots__ = ("_index_uuid",)
     _index_uuid: str
     _raw = None
     version = row_field(lambda self: version_of(self._row, self._index_uuid))
+
+
+set_index_uuid: Callable[[Record, str], None] = IndexRecord.__dict__["_index_uuid"].__set__
+
+
+class HitRecord(IndexRecord):
+    """A record of ours over a hit; its id and data are set at once."""
+
+    __slots__ = ()
     _metadata = row_field(lambda self: self._row["_source"].setdefault("metadata", {}))
     _created = row_field(lambda self: _time(self._row["_source"]["created_at"]))
     _updated = row_field(lambda self: _time(self._row["_source"]["updated_at"]))
-
-
-_set_index_uuid: Callable[[Record, str], None] = HitRecord.__dict__["_index_uuid"].__set__
 
 
 def records_of(hits: Iterable[Mapping[str, Any]], index_uuid: str) -> list[Record]:
@@ -82,7 +88,7 @@ def records_of(hits: Iterable[Mapping[str, Any]], index_uuid: str) -> list[Recor
         _set_id(record, source["id"])
         _set_data(record, source["data"])
         _set_row(record, hit)
-        _set_index_uuid(record, index_uuid)
+        set_index_uuid(record, index_uuid)
         add(record)
     return records
 

@@ -17,7 +17,6 @@ from isthmus.backends.s3.errors import (
     not_s3,
 )
 from isthmus.backends.s3.transport.protocol import Blob, Listed, Listing
-from isthmus.backends.s3.transport.redirects import STATUSES, redirect_error
 from isthmus.errors import AccessError, ConfigError, IsthmusError, UnexpectedError
 
 
@@ -196,15 +195,12 @@ def translate_boto_error(
     response = getattr(error, "response", None)
     if isinstance(response, dict):
         details = response.get("Error", {})
-        status = response.get("ResponseMetadata", {}).get("HTTPStatusCode")
+        metadata = response.get("ResponseMetadata", {})
         # The response to a HEAD has no body: botocore uses the status as its code.
         code = details.get("Code", "")
         code = "" if code.isdigit() else code
-        if status in STATUSES:
-            headers = response.get("ResponseMetadata", {}).get("HTTPHeaders", {})
-            return redirect_error(location, status, headers)
         return error_for(
-            status,
+            metadata.get("HTTPStatusCode"),
             code,
             None,
             location=location,
@@ -212,6 +208,7 @@ def translate_boto_error(
             call=call,
             key=key,
             message=details.get("Message", "")[:200],
+            headers=metadata.get("HTTPHeaders", {}),
         )
     names = {cls.__name__ for cls in type(error).__mro__}
     if isinstance(error, KeyError):  # botocore leaves out what a response lacks

@@ -13,27 +13,14 @@ import urllib.error
 import urllib.request
 from collections.abc import Mapping
 from typing import Any
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
 from isthmus.backends.s3.config import S3Config
+from isthmus.backends.s3.errors import REDIRECTS, redirect_error
 from isthmus.backends.s3.keys import MARKER
-from isthmus.errors import ConfigError
 
-STATUSES = frozenset({301, 302, 303, 307, 308})
 # For the trial, which a thread waits for: that of a cancelled caller would hold up the end of a program.
 _SECONDS = 2.0
-
-
-def redirect_error(location: str, status: int, headers: Mapping[str, str]) -> ConfigError:
-    """Return the error of a redirect; it names the region or the host, never the rest of the address."""
-    region, target = headers.get("x-amz-bucket-region"), urlsplit(headers.get("location", ""))
-    if region:
-        where = f"the bucket is in the region {region}: set region= and, if it is given, endpoint_url="
-    elif target.hostname:
-        where = f"the server redirects to {target.scheme}://{target.hostname}, which is not followed"
-    else:
-        where = "the bucket is in another region, or at another endpoint"
-    return ConfigError(f"{location}: {where} ({status})")
 
 
 class Unredirected:
@@ -62,9 +49,10 @@ async def refuse_redirects(config: S3Config, location: str) -> None:
         await asyncio.to_thread(_read, f"{scheme}://{base}/{MARKER}", headers, config)
     except urllib.error.HTTPError as error:
         error.close()
-        if error.code in STATUSES:
-            headers = {name.lower(): value for name, value in error.headers.items()}
-            raise redirect_error(location, error.code, headers) from None
+        if error.code in REDIRECTS:
+            raise redirect_error(
+                location, error.code, {k.lower(): v for k, v in error.headers.items()}
+            ) from None
     except (OSError, ValueError, http.client.HTTPException):
         return
 
@@ -78,8 +66,12 @@ class _Unfollowed(urllib.request.HTTPRedirectHandler):
 
 def _read(url: str, headers: Mapping[str, str], config: S3Config) -> None:
     """Send a GET; raises `HTTPError` if the response is not a success."""
-    context = ssl.create_default_context(cafile=config.ca_file)
+    secure = url.startswith("https:")  # reading the authorities takes some milliseconds
+    context = (
+        ssl.create_default_context(cafile=config.ca_file)
+        if secure
+        else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    )
     opener = urllib.request.build_opener(_Unfollowed, urllib.request.HTTPSHandler(context=context))
     request = urllib.request.Request(url, headers=dict(headers))  # noqa: S310 - the scheme is checked
-    with opener.open(request, timeout=min(_SECONDS, config.timeout)):
-        pass
+    opener.open(request, timeout=min(_SECONDS, config.timeout)).close()
