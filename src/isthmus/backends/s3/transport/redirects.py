@@ -66,12 +66,9 @@ class _Unfollowed(urllib.request.HTTPRedirectHandler):
 
 def _read(url: str, headers: Mapping[str, str], config: S3Config) -> None:
     """Send a GET; raises `HTTPError` if the response is not a success."""
-    secure = url.startswith("https:")  # reading the authorities takes some milliseconds
-    context = (
-        ssl.create_default_context(cafile=config.ca_file)
-        if secure
-        else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    )
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    if url.startswith("https:"):  # reading the authorities takes some milliseconds
+        context = ssl.create_default_context(cafile=config.ca_file)
     opener = urllib.request.build_opener(_Unfollowed, urllib.request.HTTPSHandler(context=context))
     request = urllib.request.Request(url, headers=dict(headers))  # noqa: S310 - the scheme is checked
     opener.open(request, timeout=min(_SECONDS, config.timeout)).close()
