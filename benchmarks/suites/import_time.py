@@ -18,7 +18,7 @@ ROUNDS = 15
 STATEMENT = "from isthmus import AsyncDatabase, Query, Record, field"
 UNWANTED = (
     "pydantic", "importlib.metadata", "sqlite3", "asyncpg", "psycopg", "elasticsearch", "aiohttp",
-    "aioboto3", "botocore", "obstore", "sqlalchemy", "typer", "rich",
+    "aioboto3", "botocore", "obstore", "sqlalchemy", "typer", "rich", "zoneinfo", "urllib.parse",
 )  # fmt: skip
 MAX_DISTRIBUTIONS = 6
 MAX_MEGABYTES = 15.0

@@ -18,19 +18,13 @@ from isthmus._core.registry import plugin, select_config
 from isthmus._core.stack import Layer, Stack
 from isthmus._core.supports import SupportsDrop, SupportsIndexes, SupportsTerminate
 from isthmus._core.uncancelled import Ends
-from isthmus._core.url import scheme_of, to_url
 from isthmus._create import Create
 from isthmus._query.query import as_query
 from isthmus._reads import Find
 from isthmus._run import RepeatQueue, run_joined, run_repeatedly
 from isthmus._scoping import Scoping
 from isthmus._session import DatabaseSession, Session, Stats
-from isthmus._transaction import (
-    AmbientTransaction,
-    Transaction,
-    TransactionContext,
-    TransactionSession,
-)
+from isthmus._transaction import AmbientTransaction, Transaction, TransactionContext, TransactionSession
 from isthmus.errors import UnsupportedError, UsageError
 from isthmus.layers import from_config
 from isthmus.layers._policy import Policy
@@ -115,6 +109,8 @@ class AsyncDatabase(Scoping, ChangesMethods, CollectionMethods):
 
         libpq's text `host=h dbname=app` is a URL of PostgreSQL.
         """
+        from isthmus._core.url import scheme_of, to_url  # urllib takes 3 ms to import
+
         url = to_url(url)
         return await cls._create_handle(scheme_of(url), {**(config or {}), "url": url}, lazy=lazy)
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import functools
 import importlib
+import re
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from isthmus._core.capabilities import Capabilities
-from isthmus._core.url import is_name
 from isthmus._suggest import suggest
 from isthmus._value import Value
 from isthmus.errors import ConfigError, MissingExtraError
@@ -53,6 +53,8 @@ _BUILTIN = {
     "file": "files",
     "files+s3": "files",
 }
+# Anything else that is given as a name may hold a secret.
+_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_+.-]{0,40}")
 BACKENDS = ("memory", "sqlite", "postgres", "elasticsearch", "s3", "sqlalchemy", "files")
 
 
@@ -63,7 +65,7 @@ def plugin(name: str) -> Plugin:
     """
     if not isinstance(name, str):
         raise ConfigError(f"a backend is named by text such as 'postgres', got {type(name).__name__}")
-    if not is_name(name):
+    if not _NAME.fullmatch(name):
         raise ConfigError(
             "a backend is named by a word such as 'postgres'; for a URL use open() (the name is not shown:"
             " it may hold a secret)"

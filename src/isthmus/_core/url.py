@@ -16,7 +16,6 @@ if TYPE_CHECKING:
 # urllib cuts a URL at '#' and checks what is between '[' and ']': a password may have both, and a list of
 # hosts several addresses in brackets.
 _URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://([^/?#]*)([^?]*)(?:\?(.*))?", re.DOTALL)
-_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_+.-]{0,40}")
 SECRET_OPTION = re.compile(r"pass|pwd|secret|token|key|credential|auth|dsn", re.IGNORECASE)
 """Part of the name of an option of a URL whose value is not shown, or sent elsewhere."""
 _HIDDEN = "the URL is not shown: it may hold a secret"
@@ -42,11 +41,6 @@ def to_url(text: Any) -> str:
 def scheme_of(url: str) -> str:
     """Return the scheme of a URL in lower case."""
     return clean_url(url).partition("://")[0].lower()
-
-
-def is_name(text: str) -> bool:
-    """Return whether text can be a backend's name or a scheme; anything else may hold a secret."""
-    return _NAME.fullmatch(text) is not None
 
 
 def parse_url(

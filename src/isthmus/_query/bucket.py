@@ -8,8 +8,7 @@ import math
 import re
 import sys
 from collections.abc import Iterable
-from typing import Any, Literal, TypeAlias, get_args
-from zoneinfo import ZoneInfo
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 
 from isthmus._arguments import shorten
 from isthmus._path import Path, Root
@@ -18,6 +17,9 @@ from isthmus._times import format_datetime
 from isthmus._value import Value
 from isthmus._values import INT_MAX, INT_MIN, JSON, Scalar
 from isthmus.errors import QueryError
+
+if TYPE_CHECKING:
+    from zoneinfo import ZoneInfo
 
 Unit: TypeAlias = Literal["hour", "day", "week", "month", "quarter", "year"]
 UNITS: tuple[Unit, ...] = get_args(Unit)
@@ -88,6 +90,8 @@ def make_bucket(path: Path, size: Any, zone: Any) -> Bucket:
 
 @functools.lru_cache(maxsize=64)
 def _zone_info(zone: Any) -> ZoneInfo:
+    from zoneinfo import ZoneInfo  # 3 ms to import: only buckets of times need it
+
     try:
         return ZoneInfo(zone)
     except (KeyError, ValueError, TypeError, OSError):
@@ -108,13 +112,13 @@ def _lower_bound(number: float, width: int) -> int | float:
 
 _DATE = r"([0-9]{4})-([0-9]{2})-([0-9]{2})"
 _TIME = r"[Tt]([0-9]{2}):([0-9]{2}):([0-9]{2})(?:\.[0-9]{1,9})?(?:[Zz]|([+-])([0-9]{2}):([0-9]{2}))"
-_FORM = re.compile(f"{_DATE}(?:{_TIME})?")
+_FORM = f"{_DATE}(?:{_TIME})?"  # compiled by its first use, and kept by re
 
 
 @functools.lru_cache(maxsize=4096)
 def _period(text: str, unit: Unit, zone: str) -> str | None:
     """Return the start of the period that a date or an RFC 3339 date-time lies in; None for other texts."""
-    found = _FORM.fullmatch(text)
+    found = re.fullmatch(_FORM, text)
     if found is None:
         return None
     try:
