@@ -67,7 +67,7 @@ def unhurried(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def build_command(*arguments: object) -> list[str]:
     """Return the arguments of a process that runs a command."""
-    return [sys.executable, "-m", "isthmus.cli", *map(str, arguments)]
+    return [sys.executable, "-m", "isthmus", *map(str, arguments)]
 
 
 def run_process(*arguments: object, **options: Any) -> subprocess.CompletedProcess[bytes]:

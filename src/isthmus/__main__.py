@@ -1,0 +1,5 @@
+"""Runs the command line: `python -m isthmus`."""
+
+from isthmus.cli import main
+
+main()
