@@ -219,7 +219,11 @@ class AsyncDatabase(Scoping, ChangesMethods, CollectionMethods):
     def collection(
         self, name: str, model: type[M] | None = None, *, schema_key: str = "schema"
     ) -> Collection | TypedCollection[M]:
-        """Return another table, index or prefix over the same pool; typed if a pydantic model is given."""
+        """Return another table, index or prefix over the same pool; typed if a pydantic model is given.
+
+        `schema_key` is the metadata key of a model's schema number. No I/O. Raises `UnsupportedError`
+        for a model with unique fields or columns where the backend has none.
+        """
         check_collection_name(name)
         collection = Collection(lambda: self._session, name := self._namespace + name)
         if model is None:
@@ -277,13 +281,13 @@ class AsyncDatabase(Scoping, ChangesMethods, CollectionMethods):
         return Stats(self.backend, self._backend.stats(), counted)
 
     def options(
-        self,
-        *,
-        policy: Policy | None = None,
-        deadline: float | None = None,
-        resilience: str | None = None,
+        self, *, policy: Policy | None = None, deadline: float | None = None, resilience: str | None = None
     ) -> Self:
-        """Return another handle on the same pool, with other options; closing it closes nothing."""
+        """Return another handle on the same pool, with other options; closing it closes nothing.
+
+        `deadline` bounds each call, in seconds, retries included; `resilience` is "service", "batch" or
+        "none"; None leaves an option as it is. No I/O. Raises `ConfigError` for an unknown preset.
+        """
         if policy is not None and not isinstance(policy, Policy):
             raise UsageError(f"policy must be a Policy, got {shorten(policy)}")
         changed: dict[str, Any] = {}

@@ -212,7 +212,10 @@ class WriteMethods(SessionBound):
     async def delete_batch(
         self, ids: Iterable[str], *, on_error: OnError = "raise", atomic: bool | None = None
     ) -> Outcomes[bool]:
-        """Delete records and return for each id, in order, whether there was one."""
+        """Delete records and return for each id, in order, whether there was one.
+
+        A missing id is False and no error. Atomicity and errors are those of `create_batch`.
+        """
         mutations = MutationBatch(check_ids(as_list(ids)))
         return await self._write_batch(WriteKind.DELETE, mutations, on_error, atomic)
 
@@ -238,9 +241,9 @@ class WriteMethods(SessionBound):
         """Write records from an iterator in batches, holding one batch in memory.
 
         `batch_size` is the number of records of a batch; `upsert=True` overwrites existing ids.
-        Each batch is atomic where the backend can do that. With `on_error="raise"` the first batch
-        that fails ends the stream with its `BatchError`; with "collect" the errors are in the
-        receipt and the stream goes on.
+        With `on_error="raise"` each batch is atomic where the backend can do that, and the first
+        that fails ends the stream with its `BatchError`. With "collect" the items of a batch are
+        written one by one, the first 1,000 errors are in the receipt, and the stream goes on.
         """
         return await self._write_stream(
             source, _mutation, upsert=upsert, batch_size=batch_size, on_error=on_error

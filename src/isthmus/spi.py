@@ -17,7 +17,8 @@ backend" goes through it step by step. Names here change with a note in the chan
 * Declared columns: `SupportsColumns` is optional; `DeclaredColumn` and `OddRows` are its values.
 * Predicates: the leaves (`Equal`, `In`, `Like`, …) and `And`, `Or`, `Not`; `matches` evaluates them.
 * Order: `cursor_position` and `sort_key` are the total order of records; `Groups` holds aggregates.
-* Records: `Record.stored` wraps the JSON text of a stored record without decoding it.
+* Records: `Record.stored` wraps the JSON text of a stored record without decoding it; a `Hit` with its
+  `Passage`s is what a ranked search found.
 * Life: `Plugin`, `BackendConfig` with the settings `UniqueFields`, `ColumnSettings` and
   `ChangesSettings`, and `LoopBound`, which keeps one pool for each event loop.
 """
@@ -147,6 +148,7 @@ from isthmus._query.evaluate import leaf_matches, matches
 from isthmus._query.order import BY_ID, cursor_position, sort_key, sort_records
 from isthmus._query.split import Pushdown
 from isthmus._record import Record
+from isthmus._search_hit import Hit, Passage
 from isthmus._values import decode, encode
 
 if TYPE_CHECKING:
@@ -187,6 +189,7 @@ __all__ = [
     "GroupKey",
     "Groups",
     "HeldChanges",
+    "Hit",
     "In",
     "ItemResult",
     "Leaf",
@@ -206,6 +209,7 @@ __all__ = [
     "Ordered",
     "Page",
     "PageRequest",
+    "Passage",
     "Path",
     "Plugin",
     "PoolStats",

@@ -1,4 +1,4 @@
-"""Declared columns: paths whose values a store keeps apart from the record, typed (docs/how-to/indexes)."""
+"""Declared columns: paths whose values a store keeps apart from the record, typed (docs/how-to/columns)."""
 
 from __future__ import annotations
 

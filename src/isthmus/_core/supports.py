@@ -31,13 +31,17 @@ class SupportsTerminate(Protocol):
 
 @runtime_checkable
 class SupportsIndexes(Protocol):
-    """A backend that builds the indexes that a typed model declares; the capability `indexes` is true."""
+    """A backend that takes the declarations of typed models.
+
+    Needed with the capabilities `indexes`, `unique` and `columns`: without it declarations are ignored.
+    """
 
     def declare(self, collection: str, indexes: Declarations) -> bool:
-        """Record the indexes to be built when the collection is opened next; return whether any is new.
+        """Record what the next opening of the collection makes; return whether any of it is new.
 
-        `indexes` maps a kind (`indexes`, `prefix`, `substring` or `gin`) to dotted paths; kinds
-        that the store lacks are ignored.
+        `indexes` maps a kind to dotted paths: `indexes`, `prefix`, `substring` and `gin` are indexes,
+        each path of `unique` is a unique field, and `number_columns`, `text_columns` and
+        `bool_columns` are declared columns. Kinds of indexes that the store lacks are ignored.
         """
         ...
 

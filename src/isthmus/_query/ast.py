@@ -17,6 +17,7 @@ from isthmus.errors import QueryError
 MAX_DEPTH = 200
 """The greatest depth of a predicate's tree."""
 MAX_LEAVES = 10_000
+TOO_MANY = f"a query has at most {MAX_LEAVES} conditions; in_() takes a list of any length"
 """The largest number of conditions in a query."""
 MAX_SORT_KEYS = 100
 # A tree of more leaves keeps their number and its depth, since each `&` and each call checks them.
@@ -282,7 +283,7 @@ def check_size(predicate: Predicate) -> None:
         if deepest > MAX_DEPTH:
             raise QueryError(f"a query is nested at most {MAX_DEPTH} levels deep; this one is deeper")
         if count > MAX_LEAVES:
-            raise QueryError(f"a query has at most {MAX_LEAVES} conditions; in_() takes a list of any length")
+            raise QueryError(TOO_MANY)
         level = below
         above += 1
     if count > _NARROW:

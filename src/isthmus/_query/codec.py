@@ -10,6 +10,7 @@ from isthmus._query.ast import (
     KNN,
     MAX_DEPTH,
     MAX_LEAVES,
+    TOO_MANY,
     And,
     AnyObject,
     Between,
@@ -198,7 +199,7 @@ class _Counted:
         """Count those of the terms that are conditions."""
         self._conditions += sum(isinstance(term, dict) and "op" in term for term in terms)
         if self._conditions > MAX_LEAVES:
-            raise QueryError(f"a query has at most {MAX_LEAVES} conditions")
+            raise QueryError(TOO_MANY)
 
     def add_pattern(self, size: int) -> None:
         """Count the characters of a pattern."""

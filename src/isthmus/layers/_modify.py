@@ -38,7 +38,7 @@ from isthmus.errors import (
     NotWrittenError,
     StoreError,
 )
-from isthmus.layers._call_state import CALL
+from isthmus.layers._call_state import CALL, NO_CALL
 
 _State: TypeAlias = "tuple[str, bytes, bytes]"
 """A record's id, and its data and metadata as JSON after a modification."""
@@ -129,7 +129,8 @@ class CompareAndSet:
 
     async def _modify(self, op: Modify) -> tuple[list[ItemResult], list[int]]:
         """Return the results, and the indexes of the items that lost every race: they have no result."""
-        until = min(CALL.get().until, self._clock.now() + REPEAT_SECONDS)
+        call = CALL.get()
+        until = self._clock.now() + REPEAT_SECONDS if call is NO_CALL else call.until
         results: list[ItemResult] = [False] * len(op.modifications)
         pending = list(range(len(results)))
         refused: set[str] = set()

@@ -12,7 +12,7 @@ R = TypeVar("R")
 
 
 class Context(Layer):
-    """Adds "while get on users (postgres)" to an error's notes, which a traceback shows."""
+    """Adds "while get on 'users' (postgres)" to an error's notes, which a traceback shows."""
 
     order = LayerOrder.CONTEXT
     in_transaction = True

@@ -55,6 +55,7 @@ DEFAULT = "records"
 FORMAT = 2
 """The newest format of a marker that is read: 1, and 2 for one with unique fields or changes."""
 PLAIN_FORMAT, DECLARED_FORMAT = 1, 2
+_NO_UNIQUE = "s3: the layout 'object' has no unique fields; layout 'log' has"
 # A writer looks for its collection's marker again after so many seconds: another process may have
 # dropped the collection.
 _MARKER_SECONDS = 10.0
@@ -82,10 +83,7 @@ class S3Backend(LogChanges):
         self._prefixes = {DEFAULT: config.key_prefix}
         self._unique = {name: unique_of(fields) for name, fields in config.unique_fields(DEFAULT).items()}
         if any(self._unique.values()) and not self._capabilities.unique:
-            raise UnsupportedError(
-                f"s3: the layout {config.layout!r} has no unique fields; layout 'log' has",
-                capability="unique",
-            )
+            raise UnsupportedError(_NO_UNIQUE, capability="unique")
         if config.changes and not self._capabilities.changes:
             raise no_changes(f"s3: layout {config.layout!r}")
         # Models are compared by content, and hashed by their text.
@@ -275,7 +273,7 @@ class S3Backend(LogChanges):
         """Return the layout and the prefix of a collection that is made if it is missing."""
         layout, prefix = await self._layout(collection, writes=True)
         if not isinstance(layout, LogLayout):
-            raise UnsupportedError("s3: layout 'object' has no unique fields", capability="unique")
+            raise UnsupportedError(_NO_UNIQUE, capability="unique")
         return layout, prefix
 
     def declare(self, collection: str, indexes: Declarations) -> bool:

@@ -72,7 +72,7 @@ class _Rows:
 
 
 class RoughBackend:
-    """The seam, written by hand; every answer goes through the core's judging."""
+    """The seam, written by hand; the core evaluates what it does not answer exactly."""
 
     name = "rough"
 

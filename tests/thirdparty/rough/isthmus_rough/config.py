@@ -15,7 +15,7 @@ class RoughConfig(BackendConfig):
 
     table: str = "records"
     evaluates: Literal["nothing", "some"] = "some"
-    """`nothing` grades every leaf NONE and orders nothing; `some` goes by a hash."""
+    """`nothing` answers NONE for every leaf and orders nothing; `some` goes by a hash."""
     seed: int = 0
     page: int = 7
     """The most records that one unordered page holds."""
