@@ -37,5 +37,4 @@ plugin = Plugin(
     config=_config,
     build=_build,
     capabilities=capabilities(durable=False),
-    extra="duckdb",
 )

@@ -172,8 +172,7 @@ class DuckDBBackend:
         self, collection: str, kind: spi.WriteKind, mutations: Sequence[Mutation], *, atomic: bool
     ) -> list[ItemResult]:
         def work(connection: Connection) -> list[ItemResult]:
-            ids = [mutation.id for mutation in mutations]
-            rows = _Rows(connection.execute(_READ, [collection, ids]).fetchall())
+            rows = _Rows(connection.execute(_READ, [collection, [m.id for m in mutations]]).fetchall())
             results = spi.apply_in_order(rows, kind, mutations)
             refused = spi.refuse_batch(mutations, results) if atomic else None
             if refused is None:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from isthmus import spi
-from isthmus.spi import Root
+from isthmus.spi import RANKED, AnyObject, Root
 
 
 class Value(NamedTuple):
@@ -35,11 +35,9 @@ _IN_TREE = Value("type", "(atom ->> '$')", f"({_DOUBLE}, {_EXACT})")
 def pushdown(leaf: spi.Leaf) -> spi.Pushdown:
     """Return EXACT for scalars, SUPERSET where SQL tests the type of a value only."""
     # The regular expression of a path takes memory by its length.
-    if len("".join(leaf.path.keys)) > 500 or isinstance(leaf, spi.RANKED) or leaf.path.root is Root.SCORE:
+    if isinstance(leaf, (AnyObject, *RANKED)) or leaf.path.root is Root.SCORE or len(str(leaf.path)) > 500:
         return spi.Pushdown.NONE
     match leaf:
-        case spi.AnyObject():
-            return spi.Pushdown.NONE
         case spi.In(_, long) | spi.Like(_, long) if len(long) > 1_000:
             return spi.Pushdown.NONE
         case spi.EqualList() | spi.Regex() | spi.Equal(value=dict()) | spi.Like(fold=True):
