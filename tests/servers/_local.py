@@ -131,9 +131,9 @@ class LocalServer(ABC):
         return self
 
     def _start_once(self) -> None:
-        deadline = time.monotonic() + self.patience
-        self.pid = self._launch()
+        self.pid = self._launch()  # builds the program first where it is missing, which may take minutes
         self._remember()
+        deadline = time.monotonic() + self.patience
         while not self._ready() or not self.running:
             if not self.running:
                 raise StartError(f"{self.kind} ended while starting:\n{tail(self.log)}")
